@@ -61,9 +61,10 @@ async fn a_press_that_is_delivered_to_two_instances_counts_once() {
     let replies = within("the answers", replies).await;
     let (counted, others): (Vec<_>, Vec<_>) =
         replies.iter().partition(|reply| reply.json()["ok"] == true && reply.status() == 200);
-    assert!(counted.len() <= 1, "{counted:?}");
+    // What takes longer than Slack waits is answered with nothing, whatever comes of it: also the one that counts.
+    let is_unknown = others.iter().any(|reply| reply.text() == "{}");
+    assert!(counted.len() == 1 || counted.is_empty() && is_unknown, "{counted:?}, {others:?}");
     for other in others {
-        // What takes longer than Slack waits is answered with nothing, whatever comes of it.
         assert!(other.text() == "{}" || other.json()["error"] == "replay_detected", "{}", other.text());
     }
     let once = async {

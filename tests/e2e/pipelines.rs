@@ -2,13 +2,12 @@
 //! each as it is written, against a running gateway.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use countersign_tests::{
-    ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, counters, digest, project,
-    variable,
+    ApiKey, Click, Fault, Gateway, Home, Issuer, Relay, SigningKey, binary, counters, digest, install_script,
+    project, variable,
 };
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
@@ -97,9 +96,7 @@ impl Pipeline {
 
     /// A program of the job's, in its folder and on its path.
     fn program(&self, name: &str, script: &str) {
-        let file = self.path().join(name);
-        fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("written");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        install_script(&self.path().join(name), &format!("#!/bin/sh\n{script}\n"));
     }
 
     /// A command of the job, with these variables and no others but the credentials.
@@ -113,6 +110,7 @@ impl Pipeline {
             .env_clear()
             .env("PATH", format!("{}:{program}:{path}", self.path().display()))
             .env("HOME", "/nonexistent")
+            .env("TMPDIR", self.path())
             .env("COUNTERSIGN_URL", self.url())
             .env("COUNTERSIGN_API_KEY", &self.key.secret)
             .envs(counters())

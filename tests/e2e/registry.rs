@@ -2,12 +2,11 @@
 //! WebAssembly use.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use countersign_tests::{
-    Home, REGISTRY_PASSWORD, REGISTRY_USER, Registry, countersign, countersign_with, digest,
+    Home, REGISTRY_PASSWORD, REGISTRY_USER, Registry, countersign, countersign_with, digest, install_script,
 };
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth;
@@ -266,8 +265,7 @@ async fn a_helper_may_keep_the_password() {
     author.write("config.json", br#"{"credsStore": "test"}"#);
     let helper = author.path("docker-credential-test");
     let push = |says: &str| {
-        author.write("docker-credential-test", format!("#!/bin/sh\nread server\n{says}\n").as_bytes());
-        fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        install_script(&helper, &format!("#!/bin/sh\nread server\n{says}\n"));
         let (module, auth) = (author.path("quorum.wasm"), author.path("config.json"));
         let arguments = ["policy", "push", text(&module), &to, "--auth-file", text(&auth)];
         let output = countersign_with([("PATH", author.path("."))], arguments);

@@ -1,10 +1,25 @@
 //! The other commands of the gateway's program, run to completion.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::ambient;
+
+/// Puts a program where `path` says: a script with its interpreter in the first line.
+///
+/// Another process writes it. What this one writes is open, too, in every process that another test is just starting, and what
+/// is open for writing cannot be run.
+///
+/// # Panics
+/// If it cannot be written.
+pub fn install_script(path: &Path, script: &str) {
+    let draft = path.with_added_extension("draft");
+    fs::write(&draft, script).expect("a temporary folder can be written to");
+    let installed = Command::new("install").args(["-m", "755", "--"]).args([&draft, path]).status();
+    assert!(installed.expect("install can be run").success(), "{} is not written", path.display());
+}
 
 /// Whether this machine lets the tests mount file systems that only a process and its children see.
 #[must_use]

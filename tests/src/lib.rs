@@ -48,7 +48,7 @@ pub use browser::Page;
 pub use ci::{GITHUB_KEY, GITHUB_SECRET, GITLAB_SECRET, GITLAB_TOKEN, Github, Gitlab, Review, StatusCall};
 pub use client::{Ended, Running};
 pub use collector::{Collected, Collector, Manner};
-pub use command::{countersign, countersign_mounted, countersign_with, may_mount};
+pub use command::{countersign, countersign_mounted, countersign_with, install_script, may_mount};
 pub use gateway::{Exit, Failure, Gateway, Starting};
 pub use home::{ADMIN_TOKEN, Home, deploy, digest};
 pub use issuer::{AUDIENCE, Issuer, SigningKey, token_signed_by};

@@ -20,6 +20,8 @@ const TEAM: &str = "T0ACME";
 #[derive(Clone, Debug)]
 pub struct Click {
     payload: Value,
+    /// How many seconds Slack's clock is ahead.
+    ahead: i64,
 }
 
 impl Click {
@@ -59,38 +61,41 @@ impl Click {
     #[must_use]
     pub fn button(action_id: &str, actor: &str, request: &str) -> Click {
         let serial = serial();
-        Click {
-            payload: json!({
-                "type": "block_actions",
-                "user": {"id": actor, "team_id": TEAM},
-                "trigger_id": serial,
-                "actions": [{"action_id": action_id, "value": request, "action_ts": serial}],
-            }),
-        }
+        Click::raw(json!({
+            "type": "block_actions",
+            "user": {"id": actor, "team_id": TEAM},
+            "trigger_id": serial,
+            "actions": [{"action_id": action_id, "value": request, "action_ts": serial}],
+        }))
     }
 
     /// Submits the override modal with these texts in its inputs.
     #[must_use]
     pub fn edit(actor: &str, request: &str, inputs: &[(&str, &str)]) -> Click {
         let values = inputs.iter().map(|(key, value)| (format!("ov_{key}"), json!({"value": input(value)})));
-        Click {
-            payload: json!({
-                "type": "view_submission",
-                "user": {"id": actor, "team_id": TEAM},
-                "trigger_id": serial(),
-                "view": {
-                    "callback_id": "override_submit",
-                    "private_metadata": json!({"request_id": request}).to_string(),
-                    "state": {"values": Value::Object(values.collect())},
-                },
-            }),
-        }
+        Click::raw(json!({
+            "type": "view_submission",
+            "user": {"id": actor, "team_id": TEAM},
+            "trigger_id": serial(),
+            "view": {
+                "callback_id": "override_submit",
+                "private_metadata": json!({"request_id": request}).to_string(),
+                "state": {"values": Value::Object(values.collect())},
+            },
+        }))
     }
 
-    /// Some payload that Slack would never send.
+    /// Some payload, such as one that Slack would never send.
     #[must_use]
     pub fn raw(payload: Value) -> Click {
-        Click { payload }
+        Click { payload, ahead: 0 }
+    }
+
+    /// When Slack's clock is so many seconds ahead of this machine's.
+    #[must_use]
+    pub fn ahead(mut self, seconds: i64) -> Click {
+        self.ahead = seconds;
+        self
     }
 
     /// With another member in the payload, as Slack sends more than a gateway reads.
@@ -118,10 +123,10 @@ impl Click {
         self
     }
 
-    /// Signed now, with the secret that the gateway knows.
+    /// Signed now, by Slack's clock, with the secret that the gateway knows.
     #[must_use]
     pub fn signed(&self) -> Signed {
-        Signed::new(&self.payload.to_string(), unix_seconds(), SIGNING_SECRET)
+        self.signed_ago(-self.ahead)
     }
 
     /// Signed `seconds` ago: stale, or in the future if negative.

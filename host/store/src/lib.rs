@@ -8,6 +8,7 @@ pub mod ports;
 mod archive;
 mod copy;
 mod error;
+mod file_lock;
 mod hold;
 mod projection;
 mod redis;
@@ -24,6 +25,7 @@ pub mod fixtures;
 pub use archive::Archive;
 pub use copy::{CopyEnd, CopyError, CopyOptions, CopyProgress, copy};
 pub use error::{StoreError, StoreFault};
+pub use file_lock::FileLock;
 pub use hold::{CLAIM_MS, Hold, Lost};
 pub use ports::{
     ARCHIVAL_CLAIM_MS, Audit, AuditCursor, AuditPage, AuditRange, Change, ChangePolicy, Claim, Commit,

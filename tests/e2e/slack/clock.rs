@@ -1,6 +1,6 @@
 //! The wall clock of the gateway's machine is set while it runs.
 
-use countersign_tests::{Call, Click, Home, Receipt, millis, within};
+use countersign_tests::{Call, Click, Home, Receipt, millis};
 
 use super::{Setup, main_messages};
 
@@ -21,18 +21,7 @@ async fn setup() -> Setup {
 
 /// Approves, as Slack would if its clock were the gateway's, which is so many seconds ahead.
 async fn approve(setup: &Setup, user: &str, request: &Receipt, ahead: i64) {
-    let click = Click::approve(user, &request.id);
-    // Slack delivers again what takes longer than it waits.
-    let delivered = async {
-        loop {
-            let reply = setup.send(&click.signed_ago(-ahead).call()).await;
-            if reply.text() != "{}" {
-                return reply;
-            }
-        }
-    };
-    let reply = within("the approval to count", delivered).await;
-    assert_eq!((reply.status(), &reply.json()["ok"]), (200, &true.into()), "{}", reply.text());
+    setup.click_ok(&Click::approve(user, &request.id).ahead(ahead)).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use countersign_core::audit::checkpoint::{Checkpoint, ORIGIN};
 use countersign_core::lifecycle::Digest;
 use countersign_gateway::audit::{AuditKeys, verify};
-use countersign_store::{AuditCursor, LogEntry, LogPage};
+use countersign_store::{AuditCursor, FileLock, LogEntry, LogPage};
 
 use super::line;
 use super::mirror::{AppendedFile, Parts};
@@ -26,7 +26,7 @@ pub(super) struct Notes {
 pub(super) struct Entries {
     file: AppendedFile,
     /// Keeps other gateways away; `None` while it cannot be made, as on a full disk.
-    lock: Option<fs::File>,
+    lock: Option<FileLock>,
     position: PathBuf,
     pub(super) after: AuditCursor,
     /// The last entry of each partition that is in the file, up to this place.
@@ -91,7 +91,7 @@ impl Entries {
         let file = AppendedFile::new(path.to_owned(), Parts::Lines);
         let is_ours = file.begins_with(line::START).with_context(named)?;
         ensure!(is_ours, "the audit file `{}` has something else in it; name another file", path.display());
-        let lock = match crate::config::lock(path) {
+        let lock = match FileLock::beside(path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => bail!("{}", in_use(path)),
             // It is made before something is appended.
             locked => locked.ok(),
@@ -171,7 +171,7 @@ impl Entries {
     pub(super) fn append(&mut self, page: &LogPage, sizes: &[u64]) -> Result<(), String> {
         if self.lock.is_none() {
             let path = self.file.path();
-            let locked = crate::config::lock(path);
+            let locked = FileLock::beside(path);
             self.lock = Some(locked.map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => in_use(path),
                 _ => failure(path, &error),

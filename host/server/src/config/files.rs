@@ -4,9 +4,9 @@
 //!
 //! Files that are only read may be one file: a certificate with its key, or one certificate for several listeners.
 
-use std::fs::{self, File, FileType, OpenOptions};
+use std::fs::{self, File, FileType};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Config, beside};
@@ -199,24 +199,6 @@ fn place_of(path: &Path, links: u8) -> PathBuf {
         Some(name) if folder != path => place_of(folder, links).join(name),
         _ => path.to_owned(),
     }
-}
-
-/// Takes the lock `PATH.lock` of a file that one gateway alone appends to. It is held until the file is closed that is
-/// returned, whatever happens to the one that it is for: that one may be renamed.
-///
-/// # Errors
-/// [`io::ErrorKind::WouldBlock`] if another process holds it; else if it cannot be made.
-pub(crate) fn lock(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(beside(path, ".lock"))?;
-    file.try_lock()?;
-    Ok(file)
 }
 
 const NOT_REGULAR: &str = "it is no regular file, and a pipe, a device or a folder cannot be used";

@@ -29,7 +29,7 @@ use countersign_store::StoreUrl;
 
 pub use access::AccessSettings;
 pub use audit::Audit;
-pub(crate) use files::{begins_with, lock, open, regular};
+pub(crate) use files::{begins_with, open, regular};
 pub use gates::Gates;
 pub use logging::{LogFormat, Logging};
 pub use network::Network;

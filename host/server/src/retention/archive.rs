@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use countersign_core::lifecycle::{Digest, RequestId};
 use countersign_gateway::retention::counts;
-use countersign_store::{Removal, RemovedRequest};
+use countersign_store::{FileLock, Removal, RemovedRequest};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{begins_with, beside, lock, regular};
+use crate::config::{begins_with, beside, regular};
 
 /// What an archive begins with: the first line, or the member of gzip that has it.
 const STARTS: [&[u8]; 2] = [br#"{"archived_request""#, &[0x1f, 0x8b]];
@@ -28,7 +28,7 @@ pub(crate) struct Archive {
     path: PathBuf,
     /// Tells it from other archives of the same store.
     id: u64,
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// A batch as it is noted.
@@ -79,12 +79,13 @@ impl Archive {
         let named = || format!("cannot use the archive `{}`", path.display());
         let is_ours = begins_with(path, &STARTS).with_context(named)?;
         ensure!(is_ours, "the archive `{}` has something else in it; name another file", path.display());
-        let mut file = match lock(path) {
+        let lock = match FileLock::beside(path) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 bail!("the archive `{}` is in use by another gateway", path.display())
             }
             locked => locked.with_context(named)?,
         };
+        let mut file = lock.file();
         let mut text = String::new();
         file.read_to_string(&mut text).with_context(named)?;
         let id = match u64::from_str_radix(text.trim(), 16) {
@@ -97,7 +98,7 @@ impl Archive {
                 id
             }
         };
-        Ok(Archive { path: path.to_owned(), id, _lock: file })
+        Ok(Archive { path: path.to_owned(), id, _lock: lock })
     }
 
     /// Its id.

@@ -1,6 +1,5 @@
 //! Reads a database while a gateway may have it open: for replays, comparisons and exports.
 
-use std::fs::File;
 use std::path::Path;
 
 use countersign_core::lifecycle::{Digest, Request, RequestId, WrappedSalt};
@@ -10,14 +9,14 @@ use rusqlite::{Connection, params};
 use super::column::{RowContext, other, row_limit};
 use super::request_row::StoredRequest;
 use super::{OpenError, audit, copy, file, policies, salts, schema};
-use crate::{AuditCursor, AuditRange, KeptCheckpoint, LogPage, StoreError, StoredSet};
+use crate::{AuditCursor, AuditRange, FileLock, KeptCheckpoint, LogPage, StoreError, StoredSet};
 
 /// A database that is open for reading only. Every call blocks.
 #[derive(Debug)]
 pub struct SqliteArchive {
     db: Connection,
     // Last, so that it outlives the connection.
-    _lock: Option<File>,
+    _lock: Option<FileLock>,
 }
 
 impl SqliteArchive {

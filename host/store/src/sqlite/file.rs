@@ -1,7 +1,7 @@
 //! The database file: creating and locking it, and opening connections to it.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::inode::links;
 use super::inode::{InodeLock, Place, is_in_use};
 use super::log_mark::needs_log;
 use super::schema;
-use crate::StoreFault;
+use crate::{FileLock, StoreFault};
 
 /// How large the file of the write-ahead log may stay once its pages were moved, in bytes.
 const LOG_SIZE: i64 = 64 << 20;
@@ -109,7 +109,7 @@ pub enum OpenError {
 pub(super) struct Database {
     path: PathBuf,
     /// `None` if the database is in memory, where nobody else can have it.
-    lock: Option<(File, InodeLock)>,
+    lock: Option<(FileLock, InodeLock)>,
     /// Where it is; `None` if it is in memory.
     place: Option<Place>,
 }
@@ -237,7 +237,7 @@ pub(super) fn discard(path: &Path) -> Result<(), OpenError> {
 ///
 /// It does not migrate: a database of an older version is read as it is. Where nothing can be written beside the database,
 /// not even the index of the log, it is read without one, under a lock that keeps gateways out.
-pub(super) fn open_read_only(path: &Path) -> Result<(Connection, Option<File>), OpenError> {
+pub(super) fn open_read_only(path: &Path) -> Result<(Connection, Option<FileLock>), OpenError> {
     let path = &path.canonicalize().map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
     check_log(path).map_err(|error| match (&error, is_in_use(path)) {
         // Under another name, which has the log beside it.
@@ -262,12 +262,10 @@ pub(super) fn open_read_only(path: &Path) -> Result<(Connection, Option<File>), 
 /// Opens a connection for reading only that uses no index of the log beside the database, with the lock that it needs.
 ///
 /// `cause` is why the database cannot be opened with an index.
-fn open_alone(path: &Path, cause: rusqlite::Error) -> Result<(Connection, Option<File>), OpenError> {
-    let lock = File::open(path).map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
+fn open_alone(path: &Path, cause: rusqlite::Error) -> Result<(Connection, Option<FileLock>), OpenError> {
+    let file = File::open(path).map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
-    if lock.try_lock_shared().is_err() {
-        return Err(sqlite(cause));
-    }
+    let Ok(lock) = FileLock::shared(file) else { return Err(sqlite(cause)) };
     let log = beside(path, "-wal").metadata().map_or(0, |log| log.len());
     let connection = if log == 0 {
         open_immutable(path).map_err(sqlite)?
@@ -344,15 +342,14 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Ok(directory.unwrap_or(Path::new(".")).canonicalize()?.join(name))
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let lock = beside(path, ".lock");
-    let io = |cause| OpenError::Io { path: lock.clone(), cause };
-    let file = owner_only().create(true).truncate(false).open(&lock).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned(), lock }),
-        Err(TryLockError::Error(cause)) => Err(io(cause)),
-    }
+fn lock(path: &Path) -> Result<FileLock, OpenError> {
+    FileLock::beside(path).map_err(|cause| {
+        let lock = FileLock::path(path);
+        match cause.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse { path: path.to_owned(), lock },
+            _ => OpenError::Io { path: lock, cause },
+        }
+    })
 }
 
 /// Creates the file so that only its owner can read it. SQLite gives the write-ahead log and its index the same mode.

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use crate::FileLock;
+
 /// The device and the number of a file.
 type Identity = (u64, u64);
 
@@ -19,7 +21,8 @@ static OURS: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
 #[derive(Debug)]
 pub(super) struct InodeLock {
     identity: Identity,
-    _file: File,
+    /// `None` where it would conflict with SQLite's locks.
+    _lock: Option<FileLock>,
 }
 
 /// The name of an open database, and the file that it leads to as long as nobody puts another one in its place.
@@ -61,16 +64,16 @@ impl InodeLock {
         if ours.contains(&identity) {
             return Ok(None);
         }
-        let file = File::open(path)?;
+        let mut lock = None;
         if cfg!(target_os = "linux") {
-            match file.try_lock() {
-                Ok(()) => {}
+            match FileLock::exclusive(File::open(path)?) {
+                Ok(taken) => lock = Some(taken),
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
         ours.insert(identity);
-        Ok(Some(InodeLock { identity, _file: file }))
+        Ok(Some(InodeLock { identity, _lock: lock }))
     }
 }
 
@@ -81,7 +84,7 @@ pub(super) fn is_in_use(path: &Path) -> io::Result<bool> {
         return Ok(true);
     }
     Ok(cfg!(target_os = "linux")
-        && matches!(File::open(path)?.try_lock_shared(), Err(TryLockError::WouldBlock)))
+        && matches!(FileLock::shared(File::open(path)?), Err(TryLockError::WouldBlock)))
 }
 
 impl Drop for InodeLock {
