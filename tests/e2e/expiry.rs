@@ -53,7 +53,7 @@ async fn it_escalates_once_and_expires_once_and_on_time() {
 
 #[tokio::test]
 async fn more_approvals_are_needed_after_the_escalation() {
-    let gateway = Home::new(ACTIONS).start().await;
+    let gateway = Home::new(&ACTIONS.replace("3s", "60s").replace("2s", "59s")).start().await;
     let request = gateway.open("deploy").await;
     let mut stream = gateway.stream(&request.token).await;
     stream.state().await;
@@ -70,7 +70,8 @@ async fn more_approvals_are_needed_after_the_escalation() {
 
 #[tokio::test]
 async fn a_decision_before_it_leaves_nothing_to_escalate_or_expire() {
-    let gateway = Home::new(ACTIONS).start().await;
+    // Long enough for the decision, on a busy machine, too.
+    let gateway = Home::new(&ACTIONS.replace("3s", "8s")).start().await;
     let request = gateway.open("deploy").await;
     let witness = gateway.open("deploy").await;
 

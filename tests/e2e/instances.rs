@@ -73,10 +73,8 @@ async fn a_press_that_is_delivered_to_two_instances_counts_once() {
         }
     };
     within("the press to count", once).await;
-    // Signed at another time it is another signature, and the same press.
-    let again = click.signed_ago(60);
-    let again = two.send(&again.call()).await.json();
-    assert_eq!(again["ok"], true, "it is answered as it was: {again}");
+    // Signed at another time it is another signature, and the same press: it is answered as it was.
+    two.click_ok(&click.ahead(-60)).await;
     one.click_ok(&Click::approve("U0BOB", &request.id)).await;
     let after = two.ended(&request.token).await;
     assert_eq!(after["approvers"].as_array().map(Vec::len), Some(2));

@@ -376,7 +376,7 @@ async fn drive(store: Option<(Redis, String, Garden)>) {
         assert_eq!(answer["recorded"], true, "{answer}");
         let spool: Vec<_> =
             gateway.home().files().into_iter().filter(|(path, _)| is_in_spool(path)).collect();
-        assert_eq!(spool.len(), 1, "the press is kept");
+        assert!(!spool.is_empty(), "the press is kept");
         places.extend(of_files(spool));
         redis.resume().await;
         let back = async {

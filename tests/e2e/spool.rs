@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use countersign_tests::{Call, Click, Gateway, Home, Redis, Slack, deploy, within};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A gateway over a Redis, with its Slack.
 struct Setup {
@@ -201,8 +201,9 @@ async fn without_a_spool_a_person_is_told_to_press_again() {
         }
     };
     within("the outage to be noticed", noticed).await;
-    let reply = gateway.send(&Click::approve("U0ALICE", &request.id).signed().call()).await;
-    let answer: Value = reply.json();
+    let (mut connection, press) = (gateway.connect().await, Click::approve("U0ALICE", &request.id));
+    let answer =
+        within("the answer to a press", connection.click(&press)).await.expect("it is answered").json();
     assert_eq!(answer["error"], "store_unavailable", "{answer}");
     // The caller's side says so, too, and the process stays.
     let look = Call::post("/api/guard/wait", &json!({"token": request.token}));

@@ -219,7 +219,8 @@ async fn every_span_is_as_the_page_says() {
     assert!(stored.len() == 1 && stored[0].text_of("countersign.outcome") == "stored", "{stored:#?}");
 
     let approvals = all("approve", &main);
-    let [refused, approved] = approvals[..] else { panic!("{approvals:#?}") };
+    // One that takes longer than Slack waits is delivered again.
+    let [refused, .., approved] = approvals[..] else { panic!("{approvals:#?}") };
     assert!(is_linked(refused, create) && is_linked(approved, create), "{approvals:#?}");
     assert_eq!(refused.text_of("countersign.outcome"), "refused");
     assert!(!refused.failed && children(refused, "store.commit").is_empty(), "a refusal is an answer");

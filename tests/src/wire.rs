@@ -230,14 +230,17 @@ impl Connection {
     }
 
     /// As [`Connection::click`], until what comes back says what came of it: an act is kept, too, if it comes behind one that
-    /// took so long.
+    /// took so long. Delivered again within the same second, it is taken for a replay.
     ///
     /// # Errors
     /// As for [`Connection::send`].
     pub async fn click_until_known(&mut self, click: &Click) -> Result<Value> {
+        let mut is_kept = false;
         loop {
             let answer = self.click(click).await?.json();
-            if answer["recorded"] != true {
+            if answer["recorded"] == true {
+                is_kept = true;
+            } else if !is_kept || answer["error"] != "replay_detected" {
                 return Ok(answer);
             }
         }

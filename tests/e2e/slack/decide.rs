@@ -57,7 +57,7 @@ async fn a_denial_asks_for_a_reason_and_the_message_shows_it() {
     let bob = setup.slack.person("U0BOB");
 
     bob.click(&message, "deny").await;
-    let view = bob.view().expect("a dialog opens");
+    let view = setup.slack.asked("U0BOB").await;
     assert_eq!(view.callback_id(), "deny_submit");
     assert_eq!(setup.look(&request.token).await["status"], "ready_for_approval", "nothing is denied yet");
     let submitted = bob.submit(&[("reason", "not on a Friday".into())]).await;

@@ -19,7 +19,8 @@ mod waiting_for;
 use std::ops::Deref;
 
 use countersign_tests::{Gateway, Home, Receipt, Slack};
-use slack_simulator::{Message, Simulator};
+use serde_json::json;
+use slack_simulator::{Delivered, Message, Outcome, Simulator, Submitted};
 
 /// A gateway and its Slack simulator.
 pub(crate) struct Setup {
@@ -83,6 +84,13 @@ impl Deref for Setup {
     fn deref(&self) -> &Gateway {
         &self.gateway
     }
+}
+
+/// Whether a modal was closed before the gateway knew what comes of it, as it is if that takes longer than Slack waits. What
+/// is wrong then comes in an ephemeral message.
+pub(crate) fn is_late(submitted: &Submitted) -> bool {
+    let answer = submitted.deliveries.first().and_then(Delivered::response);
+    submitted.outcome == Outcome::Closed && answer == Some(json!({}))
 }
 
 /// The messages that show a request; there should be one.

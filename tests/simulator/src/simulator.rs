@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::net::TcpListener;
@@ -20,6 +21,9 @@ use crate::sockets::Disconnect;
 use crate::view::{Entry, View};
 use crate::workspace::{ChannelProfile, Workspace};
 use crate::world::{Warning, World};
+
+/// How long somebody who wants to act in a modal waits for it. On a busy machine the app may be slow.
+const OPENED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The options of a simulator.
 #[derive(Clone, Debug)]
@@ -336,12 +340,22 @@ impl Person<'_> {
         self.views().pop()
     }
 
+    /// The modal on top of their screen, once there is one: the app may still be opening it.
+    ///
+    /// # Panics
+    /// If none opens.
+    async fn opened(&self) -> View {
+        let opened = self.simulator.until(|_| self.view());
+        let opened = tokio::time::timeout(OPENED_WITHIN, opened).await;
+        opened.unwrap_or_else(|_| panic!("{} has no modal open", self.id))
+    }
+
     /// Clicks on the button with this `action_id` in the modal on top. Returns as [`Person::click`] does.
     ///
     /// # Panics
     /// If there is no modal, or it has no such button.
     pub async fn press(&self, action_id: &str) -> Clicked {
-        let view = self.view().unwrap_or_else(|| panic!("{} has no modal open", self.id));
+        let view = self.opened().await;
         let pressed = interaction::press(&self.simulator.shared, &self.id, &view.id, action_id).await;
         pressed.unwrap_or_else(|| panic!("the modal has no button `{action_id}`: {}", view.view))
     }
@@ -352,7 +366,7 @@ impl Person<'_> {
     /// # Panics
     /// If there is no modal, or it has no such input.
     pub async fn submit(&self, entries: &[(&str, Entry)]) -> Submitted {
-        let view = self.view().unwrap_or_else(|| panic!("{} has no modal open", self.id));
+        let view = self.opened().await;
         for (block, _) in entries {
             assert!(view.input(block).is_some(), "the modal has no input `{block}`: {}", view.view);
         }

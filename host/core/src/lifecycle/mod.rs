@@ -24,6 +24,7 @@ mod proposal;
 mod refusal;
 mod request;
 mod step;
+mod submission;
 mod supersede;
 mod timestamp;
 mod usage;
@@ -48,11 +49,9 @@ pub use milestone::Milestone;
 pub use operate::{AdminActor, AdminEnd, Ending};
 pub use proposal::Proposal;
 pub use refusal::Refusal;
-pub use request::{
-    Consent, Decided, Escalation, Link, Needs, Open, Origin, Party, REDACTED, Replacement, Request, State,
-    Status, Submission,
-};
+pub use request::{Decided, Escalation, Needs, Open, REDACTED, Replacement, Request, State, Status};
 pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
+pub use submission::{Consent, Link, Origin, Party, Submission};
 pub use supersede::SupersedeKey;
 pub use timestamp::{BadTimestamp, Timestamp};
 pub use usage::{

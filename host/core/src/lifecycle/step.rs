@@ -13,7 +13,8 @@ use super::event::{
 };
 use super::id::RequestId;
 use super::refusal::Refusal;
-use super::request::{Decided, Escalation, Needs, Open, Request, State, Status, Submission};
+use super::request::{Decided, Escalation, Needs, Open, Request, State, Status};
+use super::submission::Submission;
 use super::timestamp::Timestamp;
 use crate::record::Redaction;
 

@@ -13,8 +13,9 @@ use super::digest::Digest;
 use super::effect::{Count, Effect};
 use super::id::RequestId;
 use super::refusal::Refusal;
-use super::request::{Request, State, Submission};
+use super::request::{Request, State};
 use super::step::{Step, entry};
+use super::submission::Submission;
 use super::timestamp::Timestamp;
 
 /// How long after a request was made those that it supersedes are looked for, if whoever made it has not done so, in
