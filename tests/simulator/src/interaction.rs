@@ -1,8 +1,10 @@
 //! The acts of people: click, fill in, submit and close.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::blocks;
 use crate::clock;
@@ -33,6 +35,8 @@ pub struct Submitted {
     pub payload: Value,
     /// The outcome of each delivery; the first one counts for Slack.
     pub deliveries: Vec<Delivered>,
+    /// How long the app took to answer.
+    pub took: Duration,
 }
 
 /// What a person sees who submitted a modal.
@@ -175,10 +179,13 @@ pub(crate) async fn submit(
     })?;
     if !filled.errors.is_empty() {
         let outcome = Outcome::Incomplete(filled.errors);
-        return Some(Submitted { outcome, payload: Value::Null, deliveries: Vec::new() });
+        let (payload, deliveries, took) = (Value::Null, Vec::new(), Duration::ZERO);
+        return Some(Submitted { outcome, payload, deliveries, took });
     }
     let payload = shared.change(|world| view_payload(world, "view_submission", &filled));
+    let since = Instant::now();
     let deliveries = delivery::deliver(shared, &payload).await;
+    let took = since.elapsed();
     let response = match deliveries.first() {
         None => Response::Nonsense("it was not delivered".into()),
         Some(delivered) => match delivered.response() {
@@ -187,7 +194,7 @@ pub(crate) async fn submit(
         },
     };
     let outcome = shared.change(|world| respond(world, user, view_id, response));
-    Some(Submitted { outcome, payload, deliveries })
+    Some(Submitted { outcome, payload, deliveries, took })
 }
 
 /// Applies the app's answer.

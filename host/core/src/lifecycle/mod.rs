@@ -49,9 +49,9 @@ pub use milestone::Milestone;
 pub use operate::{AdminActor, AdminEnd, Ending};
 pub use proposal::Proposal;
 pub use refusal::Refusal;
-pub use request::{Decided, Escalation, Needs, Open, REDACTED, Replacement, Request, State, Status};
+pub use request::{Decided, Escalation, Needs, Open, Replacement, Request, State, Status};
 pub use step::{LATENCY_BUCKETS_MS, MAX_HISTORY, Step, draft};
-pub use submission::{Consent, Link, Origin, Party, Submission};
+pub use submission::{Consent, Link, Origin, Party, REDACTED, Submission};
 pub use supersede::SupersedeKey;
 pub use timestamp::{BadTimestamp, Timestamp};
 pub use usage::{

@@ -17,9 +17,6 @@ use super::usage::Consumption;
 use crate::people::name_of;
 use crate::trace::TraceContext;
 
-/// What stands in the place of a redacted parameter's value, everywhere.
-pub const REDACTED: &str = "[redacted]";
-
 /// One request, whole. Immutable but for `step`, which returns a new one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {

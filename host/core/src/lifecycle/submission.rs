@@ -15,6 +15,9 @@ use super::supersede::SupersedeKey;
 use super::timestamp::Timestamp;
 use super::usage::UseTerms;
 
+/// What stands in the place of a redacted parameter's value, everywhere.
+pub const REDACTED: &str = "[redacted]";
+
 /// What was asked, by whom, and under which rules. Redacted parameters are already gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Submission {
