@@ -70,12 +70,10 @@ impl Sender {
             let post = self.store.slack_post(mark.request, mark.slot).await?;
             let Some(mut post) = post.filter(|post| post.ts().is_some()) else { return Ok(()) };
             let now = self.schedule.now();
-            // What is to be sent again later is refreshed then: sent now, it would not be sent again.
-            let is_planned = post.looks.is_none() && post.refresh_at.is_some_and(|at| at > now);
+            // What is to be sent again later is sent now and then: an earlier update may still be on its way.
+            post.unsure |= post.looks.is_none() && post.refresh_at.is_some_and(|at| at > now);
             change(&mut post);
-            if !is_planned {
-                post.refresh_at = Some(now);
-            }
+            post.refresh_at = Some(now);
             post.revision += 1;
             if self.keep_post(keep(mark, post)).await? == Committed::Done {
                 return Ok(());

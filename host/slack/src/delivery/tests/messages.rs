@@ -268,6 +268,29 @@ async fn the_message_of_a_request_that_was_made_again_leads_to_the_next_one() {
     assert_eq!(harness.slack.messages().len(), 2);
 }
 
+/// As in the first minute after a start.
+#[tokio::test]
+async fn a_message_that_is_updated_once_more_later_leads_to_the_next_one_at_once() {
+    let mut harness = Harness::new().await;
+    let first = harness.create(1, "C1").await;
+    harness.deliver(MINUTE).await;
+    harness.clock.advance(1);
+    harness.kill_and_restart();
+    harness.end(1).await;
+    harness.deliver(MINUTE).await;
+    harness.pass(10 * SECOND).await;
+    harness.store(&fixtures::again(&first, 2, 1)).await;
+    harness.deliver(MINUTE).await;
+    harness.pass(SECOND).await;
+    let text = format!("deploy v2 approved again: {}", link_to(&harness, 2));
+    assert_eq!((harness.message(1).text, harness.message(1).updates), (text.clone(), 2));
+    // An update of the first process may have been carried out last.
+    harness.pass(2 * MINUTE).await;
+    assert_eq!((harness.message(1).text, harness.message(1).updates), (text, 3));
+    harness.pass(10 * MINUTE).await;
+    assert_eq!(harness.message(1).updates, 3);
+}
+
 /// The message of the newer request can come after that of the older one has changed for the last time.
 #[tokio::test]
 async fn the_message_of_a_superseded_request_leads_to_a_message_that_comes_later() {
