@@ -19,7 +19,8 @@ use crate::{
 };
 
 pub(crate) async fn it_behaves_like_the_model<B: Backend>() {
-    let config = Config { cases: 32, failure_persistence: None, ..Config::default() };
+    let config =
+        Config { cases: Config::default().cases / 8, failure_persistence: None, ..Config::default() };
     let strategy = proptest::collection::vec(any_op(), 1..40);
     let runtime = tokio::runtime::Handle::current();
     let run = |ops: Vec<Op>| {
