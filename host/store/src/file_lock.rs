@@ -28,9 +28,7 @@ impl FileLock {
 
     /// `PATH.lock`.
     pub(crate) fn path(path: &Path) -> PathBuf {
-        let mut name = OsString::from(path);
-        name.push(".lock");
-        PathBuf::from(name)
+        with_suffix(path, ".lock")
     }
 
     /// Locks a file.
@@ -55,6 +53,13 @@ impl FileLock {
     pub fn file(&self) -> &File {
         &self.0
     }
+}
+
+/// The path of the file beside this one that has its name and a suffix.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 impl Drop for FileLock {

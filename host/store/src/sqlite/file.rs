@@ -1,6 +1,5 @@
 //! The database file: creating and locking it, and opening connections to it.
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use super::inode::links;
 use super::inode::{InodeLock, Place, is_in_use};
 use super::log_mark::needs_log;
 use super::schema;
+use crate::file_lock::with_suffix;
 use crate::{FileLock, StoreFault};
 
 /// How large the file of the write-ahead log may stay once its pages were moved, in bytes.
@@ -224,7 +224,7 @@ pub(super) fn discard(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::InUse { path: path.clone(), lock: path.clone() });
     }
     // INVARIANT: the database goes last. Without it, what is left beside it is nobody's.
-    for file in [beside(path, "-wal"), beside(path, "-shm"), path.clone()] {
+    for file in [with_suffix(path, "-wal"), with_suffix(path, "-shm"), path.clone()] {
         match std::fs::remove_file(file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
             _ => {}
@@ -266,7 +266,7 @@ fn open_alone(path: &Path, cause: rusqlite::Error) -> Result<(Connection, Option
     let file = File::open(path).map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
     let Ok(lock) = FileLock::shared(file) else { return Err(sqlite(cause)) };
-    let log = beside(path, "-wal").metadata().map_or(0, |log| log.len());
+    let log = with_suffix(path, "-wal").metadata().map_or(0, |log| log.len());
     let connection = if log == 0 {
         open_immutable(path).map_err(sqlite)?
     } else {
@@ -284,9 +284,9 @@ fn open_alone(path: &Path, cause: rusqlite::Error) -> Result<(Connection, Option
 fn check_log(path: &Path) -> Result<(), OpenError> {
     let io = |cause| OpenError::Io { path: path.to_owned(), cause };
     let sqlite = |cause| OpenError::Sqlite { path: path.to_owned(), cause };
-    let log = beside(path, "-wal");
+    let log = with_suffix(path, "-wal");
     // With a rollback journal its creation was interrupted, so it never had a log.
-    if log.try_exists().map_err(io)? || beside(path, "-journal").try_exists().map_err(io)? {
+    if log.try_exists().map_err(io)? || with_suffix(path, "-journal").try_exists().map_err(io)? {
         return Ok(());
     }
     let connection = open_immutable(path).map_err(sqlite)?;
@@ -311,13 +311,6 @@ fn open_immutable(path: &Path) -> rusqlite::Result<Connection> {
     uri.push_str("?immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-}
-
-/// The path of the file beside the database that has this suffix.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 pub(super) fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
