@@ -34,7 +34,7 @@ const ACTIONS: &str = "
 /// The version in the names of the tarballs.
 const VERSION: &str = "9.9.9";
 
-/// A gateway, a job's folder, and the tarball of a release.
+/// A gateway and a job's folder.
 struct Pipeline {
     gateway: Gateway,
     key: ApiKey,
@@ -42,6 +42,11 @@ struct Pipeline {
     token: String,
     _issuer: Issuer,
     folder: TempDir,
+}
+
+/// The tarball of a release.
+struct Release {
+    url: String,
     sha256: String,
 }
 
@@ -65,21 +70,7 @@ impl Pipeline {
         );
         let gateway = Home::new(ACTIONS).with_access(&access).administered().start().await;
         let folder = tempfile::tempdir().expect("a folder");
-        let name = format!("countersign-{VERSION}-{}-linux-gnu", std::env::consts::ARCH);
-        let root = folder.path().join(&name).join("bin");
-        fs::create_dir_all(&root).expect("a folder");
-        std::os::unix::fs::symlink(binary(), root.join("countersign")).expect("a link");
-        let packed = Command::new("tar")
-            // Unstripped, it is large; how small it gets is nothing here.
-            .args(["--create", "--use-compress-program", "gzip -1", "--dereference"])
-            .args(["--file", "release.tar.gz", &name])
-            .current_dir(folder.path())
-            .status();
-        assert!(packed.expect("tar runs").success());
-        fs::remove_dir_all(folder.path().join(&name)).expect("removed");
-        let bytes = fs::read(folder.path().join("release.tar.gz")).expect("packed");
-        let sha256 = digest(&bytes).trim_start_matches("sha256:").to_owned();
-        Pipeline { gateway, key, token, _issuer: issuer, folder, sha256 }
+        Pipeline { gateway, key, token, _issuer: issuer, folder }
     }
 
     fn url(&self) -> String {
@@ -90,8 +81,24 @@ impl Pipeline {
         self.folder.path()
     }
 
-    fn tarball(&self) -> String {
-        format!("file://{}", self.path().join("release.tar.gz").display())
+    /// Packs the program.
+    fn release(&self) -> Release {
+        let name = format!("countersign-{VERSION}-{}-linux-gnu", std::env::consts::ARCH);
+        let root = self.path().join(&name).join("bin");
+        fs::create_dir_all(&root).expect("a folder");
+        std::os::unix::fs::symlink(binary(), root.join("countersign")).expect("a link");
+        let packed = Command::new("tar")
+            // Unstripped, it is large; how small it gets is nothing here.
+            .args(["--create", "--use-compress-program", "gzip -1", "--dereference"])
+            .args(["--file", "release.tar.gz", &name])
+            .current_dir(self.path())
+            .status();
+        assert!(packed.expect("tar runs").success());
+        fs::remove_dir_all(self.path().join(&name)).expect("removed");
+        let bytes = fs::read(self.path().join("release.tar.gz")).expect("packed");
+        let sha256 = digest(&bytes).trim_start_matches("sha256:").to_owned();
+        let url = format!("file://{}", self.path().join("release.tar.gz").display());
+        Release { url, sha256 }
     }
 
     /// A program of the job's, in its folder and on its path.
@@ -205,12 +212,12 @@ async fn the_action_installs_what_is_pinned_and_asks() {
     let (install, ask) = (script(&action, "      run: |", 0), script(&action, "      run: |", 1));
     let temp = pipeline.path().display().to_string();
     let file = |name: &str| pipeline.path().join(name).display().to_string();
-    let (tarball, environment, output) = (pipeline.tarball(), file("environment"), file("output"));
+    let (release, environment, output) = (pipeline.release(), file("environment"), file("output"));
     let installed = |sha256: &str, version: &str| {
         let variables = [
             ("VERSION", version),
             ("SHA256", sha256),
-            ("TARBALL", tarball.as_str()),
+            ("TARBALL", release.url.as_str()),
             ("RUNNER_TEMP", temp.as_str()),
             ("GITHUB_OUTPUT", environment.as_str()),
         ];
@@ -219,13 +226,13 @@ async fn the_action_installs_what_is_pinned_and_asks() {
             .output()
     };
     for (sha256, version) in
-        [("0".repeat(64).as_str(), VERSION), ("sha256:x", VERSION), (&pipeline.sha256, "$(id)")]
+        [("0".repeat(64).as_str(), VERSION), ("sha256:x", VERSION), (&release.sha256, "$(id)")]
     {
         let refused = installed(sha256, version).expect("bash runs");
         assert_eq!(refused.status.code(), Some(2), "{refused:?}");
         assert!(!Path::new(&environment).exists(), "nothing was installed");
     }
-    succeeded(&installed(&pipeline.sha256, VERSION).expect("bash runs"));
+    succeeded(&installed(&release.sha256, VERSION).expect("bash runs"));
     let installed = fs::read_to_string(&environment).expect("written");
     let program = installed.trim().strip_prefix("program=").expect("the program").to_owned();
 
@@ -291,7 +298,7 @@ async fn the_component_installs_what_is_pinned_and_asks() {
     let template =
         fs::read_to_string(project("deploy/gitlab-component/template.yml")).expect("there is a template");
     let job = script(&template, "    - |", 0);
-    let tarball = pipeline.tarball();
+    let release = pipeline.release();
     let running = |sha256: &str| {
         let variables = [
             ("COUNTERSIGN_ID_TOKEN", pipeline.token.as_str()),
@@ -301,7 +308,7 @@ async fn the_component_installs_what_is_pinned_and_asks() {
             ("ASK_TIMEOUT", ""),
             ("ASK_VERSION", VERSION),
             ("ASK_SHA256", sha256),
-            ("ASK_TARBALL", tarball.as_str()),
+            ("ASK_TARBALL", release.url.as_str()),
             ("GITLAB_CI", "true"),
             ("CI_PROJECT_PATH", "acme/web"),
             ("CI_PIPELINE_ID", "9"),
@@ -317,12 +324,12 @@ async fn the_component_installs_what_is_pinned_and_asks() {
 
     let refused = running(&"0".repeat(64)).output().expect("sh runs");
     assert_eq!((refused.status.code(), pipeline.ran()), (Some(2), None), "{refused:?}");
-    let denied = pipeline.decided(running(&pipeline.sha256), deny).await;
+    let denied = pipeline.decided(running(&release.sha256), deny).await;
     assert_eq!((denied.status.code(), pipeline.ran()), (Some(3), None), "{denied:?}");
-    succeeded(&pipeline.decided(running(&pipeline.sha256), approve).await);
+    succeeded(&pipeline.decided(running(&release.sha256), approve).await);
     assert_eq!(pipeline.ran().as_deref(), Some("v1 $(touch pwned) `touch pwned` in web\n"));
     assert!(!pipeline.path().join("pwned").exists());
-    let (id, ended) = pipeline.cancelled(running(&pipeline.sha256), Signal::TERM, async |_| {}).await;
+    let (id, ended) = pipeline.cancelled(running(&release.sha256), Signal::TERM, async |_| {}).await;
     assert_eq!(ended.status.code(), Some(5), "{ended:?}");
     assert_eq!(pipeline.gateway.seen(&format!("requests/{id}")).await["status"], "cancelled");
 }

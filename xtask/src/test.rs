@@ -38,9 +38,12 @@ pub(crate) fn run() -> Result<()> {
         cargo(&root, &["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"], &[])
     })?;
 
-    // The gateway is built without the features that only tests switch on, since that is what its users have. With the
-    // rest of the workspace, so that most of its dependencies get the features that the tests need too: built alone,
-    // wasmtime would be compiled twice. This program is left out because it runs.
+    // Somebody who only runs it builds it alone, and no other package asks for features of its libraries then.
+    step("the gateway alone", || cargo(&root, &["check", "--package", "countersign"], &[]))?;
+
+    // Without the Slack that our own tests have in it (`fake`), since its users do not have that. With the rest of the
+    // workspace, so that libraries get the features that the tests need too: otherwise they, and all that depends on them,
+    // would be compiled twice. This program is left out because it runs.
     step("the gateway and its tools", || cargo(&root, &["build", "--workspace", "--exclude", "xtask"], &[]))?;
     step("the official client of MCP", || mcp::install(&root, "mcp-client"))?;
     step("a library that verifies webhooks", || mcp::install(&root, "webhook-receiver"))?;

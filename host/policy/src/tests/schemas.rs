@@ -438,7 +438,7 @@ fn any_schema() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 2, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases * 2))]
 
     /// The same through all that stores an edit, with a policy that lets people edit and asks for nothing: whatever people
     /// want changed or removed, hidden keys too, what is stored fits the schema as a whole.

@@ -113,8 +113,14 @@ fn check_essentials(message: &Message, request: &Request, entry: &PolicyEntry, s
     assert_eq!(noted, named.len() < pending.len(), "a persona without a button must be mentioned");
 }
 
+/// A part of the usual number of cases: each writes whole messages, or all pages of a review.
+fn fewer(part: u32, max_shrink_iters: u32) -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    ProptestConfig { cases: usual.cases / part, max_shrink_iters, ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 2, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(fewer(4, 200))]
 
     #[test]
     fn every_message_is_accepted_and_shows_what_it_must(
@@ -437,7 +443,7 @@ fn check_review(request: &Request) {
 
 proptest! {
     // Each case makes every page anew for each page, of up to 120,000 characters.
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 6, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(fewer(8, 20))]
 
     #[test]
     fn a_review_shows_everything_and_approves_that(

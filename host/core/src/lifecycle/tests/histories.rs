@@ -156,7 +156,7 @@ fn hash_as_the_caller_would(request: &Request) -> Digest {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 8, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases * 8))]
 
     #[test]
     fn invariants_hold_over_random_histories(
