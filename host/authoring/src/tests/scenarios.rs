@@ -1,5 +1,7 @@
 //! `policy test`: scenarios that pass, scenarios that fail, and invalid files.
 
+use proptest::test_runner::Config;
+
 use super::*;
 
 /// Scenarios of `quorum`, after a fixed header.
@@ -556,7 +558,7 @@ fn files_that_cannot_be_read() {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+    #![proptest_config(Config::with_cases(Config::default().cases / 4))]
     #[test]
     fn no_text_makes_the_reader_panic(text in "(version: 1\n)?[ a-z:{}\\[\\],\n\"@#&*!-]{0,200}") {
         let _ = crate::scenario::parse("s.yaml", &text);
