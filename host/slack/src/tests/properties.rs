@@ -120,7 +120,7 @@ fn fewer(part: u32, max_shrink_iters: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(fewer(4, 200))]
+    #![proptest_config(fewer(2, 200))]
 
     #[test]
     fn every_message_is_accepted_and_shows_what_it_must(
@@ -443,7 +443,7 @@ fn check_review(request: &Request) {
 
 proptest! {
     // Each case makes every page anew for each page, of up to 120,000 characters.
-    #![proptest_config(fewer(8, 20))]
+    #![proptest_config(fewer(6, 20))]
 
     #[test]
     fn a_review_shows_everything_and_approves_that(
